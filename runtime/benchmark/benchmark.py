@@ -34,9 +34,9 @@ from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flag_facts import without_places
 from convoy.runtime.settings.images import image_size, train_image_size
 from convoy.runtime.settings.input_backend import backend
+from convoy.runtime.settings.output_paths import benchmark_stem
 from convoy.utils.distributed import ranks
 from convoy.utils.errors import ConfigError, UserError
-from convoy.utils.files import in_folder
 from convoy.utils.logging import RunLog
 from convoy.utils.machine import device
 from convoy.utils.machine.resources import PeakMemory, free_memory, out_of_memory
@@ -64,9 +64,7 @@ def run(config: Config, run_log: RunLog) -> dict[str, Any]:
     if any(row.precision == "tf32" for row in wanted) and not _has_tf32():
         raise ConfigError("--benchmark_precisions tf32: this GPU is older than TensorFloat-32")
     report = Report(_about(config))
-    name = f"{config.mode}_{ranks.size()}x"
-    output = config.output and str(in_folder(config.output, name))
-    stem = (output or f"{config.model_dir}/{name}").removesuffix(".json").removesuffix(".md")
+    stem = benchmark_stem(config, ranks.size())
     for name, unit in UNITS.items():
         run_log.metadata(name, unit)
     several = len(wanted) * len(batch_sizes(config)) > 1

@@ -12,7 +12,13 @@ from convoy.dataloader.sources.advice import folders_of_classes
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flag_facts import used_in
 from convoy.runtime.settings.modes import BENCHMARK_MODES, RUN_MODES, TRAINING_MODES
+from convoy.runtime.settings.output_paths import (
+    benchmark_stem,
+    comparison_page,
+    plots_of_page,
+)
 from convoy.runtime.settings.paths_of_runs import load_run_config
+from convoy.utils.distributed.launched import launched_processes
 from convoy.utils.errors import ConfigError
 from convoy.utils.files import in_folder, is_url, path_of
 from convoy.utils.own_files import is_own
@@ -89,10 +95,9 @@ def _folder_made(config: Config, name: str, path: str) -> str | None:
     """Returns the folder that a mode makes or fills for a flag; None: it only adds files to one."""
     if name != "output" or config.mode == "export":
         return path
-    place = in_folder(path, "comparison.html")
-    if config.mode == "report":  # its plots are in a folder beside the page
-        return str(place).removesuffix(".html")
-    folder = os.path.dirname(str(place))
+    if config.mode == "report":
+        return str(plots_of_page(comparison_page(config)))
+    folder = os.path.dirname(str(in_folder(path, "any")))
     return None if os.path.isdir(folder or ".") else folder
 
 
@@ -131,11 +136,9 @@ def _replaced(config: Config) -> Iterator[tuple[str, str, str]]:
     if config.mode == "eval" and config.report and config.report_dir:
         yield "--report_dir", os.path.join(config.report_dir, "report.html"), "page"
         yield "--report_dir", os.path.join(config.report_dir, "metrics.json"), "evaluation"
-    if config.output and config.mode == "report":
-        page = str(in_folder(config.output, "comparison.html"))
-        yield "--output", page.removesuffix(".html") + ".html", "page"
-    if config.output and config.mode in BENCHMARK_MODES:
-        names_a_folder = config.output.endswith("/") or os.path.isdir(config.output)
-        stem = config.output.removesuffix(".json").removesuffix(".md")
-        for ending in () if names_a_folder else ("json", "md"):
+    if config.mode == "report":
+        yield "--output", str(comparison_page(config)), "page"
+    if config.mode in BENCHMARK_MODES:
+        stem = benchmark_stem(config, config.nproc or launched_processes())
+        for ending in ("json", "md"):
             yield "--output", f"{stem}.{ending}", f"benchmark.{ending}"

@@ -24,12 +24,10 @@ from convoy.runtime.run_folder.history import Run, read_run
 from convoy.runtime.settings.config import Config
 from convoy.runtime.settings.flag_facts import having
 from convoy.runtime.settings.flags import Fact
+from convoy.runtime.settings.output_paths import comparison_page, plots_of_page
 from convoy.utils.errors import ConfigError
-from convoy.utils.files import in_folder, path_of
 from convoy.utils.pages.page import write_page
 from convoy.utils.pages.plots import SERIES, check_plots, save_plots
-
-PAGE = "comparison.html"
 
 
 def compare_runs(config: Config) -> dict[str, Any]:
@@ -44,15 +42,11 @@ def compare_runs(config: Config) -> dict[str, Any]:
     check_plots("--mode report")
     runs = [read_run(folder) for folder in config.runs or []]
     named = list(zip(_names(runs), runs, strict=True))
-    page = path_of(_beside(config.model_dir))
-    if config.output:
-        page = in_folder(config.output, PAGE)
-    if not page.name.endswith(".html"):
-        page = page.with_name(f"{page.name}.html")
-    plots_of_page = page.parent / page.name.removesuffix(".html")
-    if plots_of_page.exists() and not plots_of_page.is_dir():
+    page = comparison_page(config)
+    pngs = plots_of_page(page)
+    if pngs.exists() and not pngs.is_dir():
         raise ConfigError(
-            f"--output {config.output or page}: {plots_of_page} is a file, and the folder of the"
+            f"--output {config.output or page}: {pngs} is a file, and the folder of the"
             " page's plots would get this name: give another --output"
         )
     histories = [(name, run.history) for name, run in named]
@@ -63,7 +57,7 @@ def compare_runs(config: Config) -> dict[str, Any]:
         if (plot := draw_together(chart, line, histories)) is not None
     ]
     page.parent.mkdir(parents=True, exist_ok=True)
-    save_plots(plots_of_page, [(name, plot) for name, _, plot in plots])
+    save_plots(pngs, [(name, plot) for name, _, plot in plots])
     write_page(
         page,
         "comparison.html.j2",
@@ -77,7 +71,7 @@ def compare_runs(config: Config) -> dict[str, Any]:
             }
             for number, (name, run) in enumerate(named)
         ],
-        pngs=plots_of_page.name,
+        pngs=pngs.name,
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         best=_figures(runs, best=True),
         last=_figures(runs, best=False),
@@ -86,11 +80,6 @@ def compare_runs(config: Config) -> dict[str, Any]:
     )
     print(f"wrote {page}", flush=True)
     return {"report": str(page)}
-
-
-def _beside(model_dir: str) -> str:
-    """Returns the page's place without `--output`: in `--model_dir` if given."""
-    return PAGE if model_dir == Config.model_dir else f"{model_dir}/{PAGE}"
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

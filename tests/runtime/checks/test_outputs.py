@@ -5,7 +5,12 @@ import shutil
 import pytest
 from PIL import Image
 
+from convoy.runtime.checks import outputs
 from convoy.runtime.command_line.cli import parse
+from convoy.runtime.describe import environment
+from convoy.runtime.report import training_page
+from convoy.runtime.run_folder import ownership
+from convoy.runtime.trackers import workers
 from tests.runtime.class_folders import write_class_folders
 
 
@@ -111,6 +116,13 @@ def test_a_file_beside_the_images_is_no_class(run_of_photos, photos):
         (["eval", "--report", "--report_dir", "{}"], "metrics.json", "result"),
         (["inference_benchmark", "--output", "{}/a.json"], "a.json", "benchmark"),
         (["training_benchmark", "--output", "{}/notes"], "notes.md", "benchmark"),
+        (["report", "--runs", "{run}", "--output", "{}/"], "comparison.html", "page"),
+        (["training_benchmark", "--output", "{}"], "training_benchmark_1x.md", "benchmark"),
+        (
+            ["training_benchmark", "--nproc", "2", "--output", "{}/"],
+            "training_benchmark_2x.json",
+            "benchmark",
+        ),
     ],
 )
 def test_no_mode_replaces_what_people_wrote(trained, refused, tmp_path, flags, name, word):
@@ -122,6 +134,27 @@ def test_no_mode_replaces_what_people_wrote(trained, refused, tmp_path, flags, n
     assert word in message
     assert f"move the file, or choose another {flags[-2]}" in message
     assert (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (["report", "--runs", "{run}"], "comparison.html"),
+        (["training_benchmark"], "training_benchmark_1x.json"),
+    ],
+)
+def test_no_mode_replaces_what_people_wrote_in_model_dir(trained, refused, tmp_path, flags, name):
+    (tmp_path / name).write_text("mine")
+    flags = [flag.format(run=trained.model_dir) for flag in flags]
+    message = refused(*flags, "--model_dir", tmp_path)
+    assert f"{tmp_path / name} exists, and is not " in message
+    assert "choose another --output" in message
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_the_names_that_a_log_may_not_take_are_those_of_a_run():
+    written = {environment.FILE, ownership.FILE, workers.KEPT, training_page.PAGE}
+    assert written | {"config.yaml"} == outputs._OF_A_RUN
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "environment.json", "notes.txt"])
